@@ -235,7 +235,9 @@ static int run_here(struct guard_opts *o, struct live *live, struct err *err)
 	/* the pipe has ended: guard and engine are both gone */
 	while (waitpid(guard, &r, 0) < 0 && errno == EINTR)
 		;
-	take_over(o, live);
+	/* a guard that refused has changed nothing, and what there is belongs to another run */
+	if (!WIFEXITED(r) || WEXITSTATUS(r) != EXIT_REFUSED)
+		take_over(o, live);
 	return 0;
 }
 
