@@ -306,8 +306,9 @@ json_t *judge_run(const struct judgement *j, const json_t *plan)
 
 	set(o, "id", copy_of(j->run, "id"));
 	set(o, "scenario", name ? json_incref(name) : copy_of(j->run, "scenario"));
+	/* a run that was turned away before it began has its plan alone */
 	for (size_t i = 0; i < ARRAY_SIZE(of_run); i++)
-		set(o, of_run[i], copy_of(j->run, of_run[i]));
+		set(o, of_run[i], copy_of(json_object_get(j->run, of_run[i]) ? j->run : plan, of_run[i]));
 	set(o, "started", judge_wall(j, j->run ? j->run_t : -1));
 	set(o, "ended", judge_wall(j, j->run ? j->last_t : -1));
 	set(o, "started_ns", time_or_null(j->run ? j->run_t : -1));
