@@ -53,6 +53,7 @@
 
 #define OOM_SCORE_ADJ	 "/proc/self/oom_score_adj"
 #define GUARD_SCORE	 "-1000" /* never taken */
+#define GUARD_PRIORITY	 2	 /* real-time; a load's clock has 1 */
 #define ENGINE_SCORE_MIN 800	 /* taken before the services that it drills, because its changes are undone then */
 #define GUARD_HEAP	 (16u << 20)
 #define GUARD_STACK	 (256u << 10)
@@ -495,7 +496,7 @@ static void __attribute__((noinline)) touch_stack(void)
  */
 static void protect(struct guard *g)
 {
-	const struct sched_param first = {.sched_priority = 1};
+	const struct sched_param first = {.sched_priority = GUARD_PRIORITY};
 	struct rlimit files;
 	char *heap;
 
@@ -503,7 +504,7 @@ static void protect(struct guard *g)
 	set_score(GUARD_SCORE);
 	/*
 	 * It sleeps until it is needed, and then it is needed before everything that is drilled. Niceness counts within a
-	 * session only (autogroup), so it is the lowest of the real-time priorities, where that may be had.
+	 * session only (autogroup), so it is a real-time priority, where that may be had.
 	 */
 	if (sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &first) < 0)
 		(void)setpriority(PRIO_PROCESS, 0, -20);

@@ -208,11 +208,12 @@ static void machine_args(const struct machine_config *c, const int fds[CHANNELS]
 	 * Only what makes a machine that lives for minutes start sooner or fail louder. tsc=reliable: the emulated
 	 * counters agree, but the kernel does not know, and any other clock here is a slow device. The last three: modules
 	 * that make a device when they are loaded would do so in the middle of a drill (systemd has the same in modprobe.d).
+	 * lsm=: without AppArmor alone, the kernel would take SELinux, whose hooks are on every packet's way.
 	 * A kernel that is stuck says where, and ends, instead of running into somebody's deadline; at the third word of it
 	 * (30 s, and every 93 s from then on), because an emulated processor may wait long for a real one, and a machine that was
 	 * stopped for a while takes the jump of its clock for a stall.
 	 */
-	args_add(a, "console=ttyS0 loglevel=5 panic=-1 oops=panic nowatchdog mitigations=off init_on_alloc=0 apparmor=0 "
+	args_add(a, "console=ttyS0 loglevel=5 panic=-1 oops=panic nowatchdog mitigations=off init_on_alloc=0 lsm=yama "
 		    "audit=0 cryptomgr.notests random.trust_cpu=on rcupdate.rcu_cpu_stall_timeout=30 "
 		    "sysctl.kernel.panic_on_rcu_stall=1 sysctl.kernel.max_rcu_stall_to_panic=3 dummy.numdummies=0 bonding.max_bonds=0 ifb.numifbs=0"
 		    "%s%s %s",

@@ -48,7 +48,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
@@ -58,6 +57,7 @@
 #include "engine/str.h"
 #include "load/buckets.h"
 #include "load/http.h"
+#include "load/realtime.h"
 
 #define EVENTS_MAX	256
 #define BUFFER_SIZE	(64u << 10)
@@ -730,8 +730,7 @@ static void *thread_main(void *arg)
 		r = prepare(l, &err);
 	if (r == 0) {
 		pthread_setname_np(pthread_self(), "load-http");
-		/* timers of this thread may not be late by the usual 50 us */
-		prctl(PR_SET_TIMERSLACK, 1);
+		load_realtime();
 		/* the first bucket shall be a whole one */
 		l->start = (now_ns() / TIMELINE_BUCKET + 1) * TIMELINE_BUCKET;
 		l->last = UINT64_MAX;

@@ -26,6 +26,7 @@
 #include "engine/source.h"
 #include "engine/str.h"
 #include "load/buckets.h"
+#include "load/realtime.h"
 #include "load/redis_primary.h"
 
 #define READ_BACK_WAIT	(15 * NSEC_PER_SEC) /* for a primary to be found, and to answer */
@@ -494,6 +495,7 @@ static void *thread_main(void *arg)
 	if (r == 0)
 		r = prepare(l, &err);
 	pthread_setname_np(pthread_self(), "load-ledger");
+	load_realtime();
 	pthread_mutex_lock(&l->lock);
 	l->start_result = r;
 	l->start_err = err;
