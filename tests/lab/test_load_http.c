@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <fcntl.h>
 #include <net/if.h>
 #include <netinet/in.h>
@@ -910,6 +911,44 @@ static void in_its_namespace(void **state)
 	assert_int_equal(here.sum.count[OUTCOME_OK], here.total);
 }
 
+/* The scheduling policy of the thread of ours with that name; -ENOENT */
+static int policy_of(const char *name)
+{
+	DIR *d = opendir("/proc/self/task");
+	int policy = -ENOENT;
+	struct dirent *e;
+
+	while (d && (e = readdir(d))) {
+		_cleanup_free_ char *path = strf("/proc/self/task/%s/comm", e->d_name), *comm = NULL;
+
+		if (file_read(path, 64, &comm, NULL) == 0 && strncmp(comm, name, strlen(name)) == 0)
+			policy = sched_getscheduler(atoi(e->d_name));
+	}
+	if (d)
+		closedir(d);
+	return policy;
+}
+
+/* Its clock goes before what it measures, and leaves those alone that it starts from. */
+static void in_real_time(void **state)
+{
+	const struct sched_param low = {.sched_priority = 1}, none = {0};
+	_cleanup_server_ struct server *s = NULL;
+	_cleanup_drill_ struct drill d = {0};
+
+	(void)state;
+	if (sched_setscheduler(0, SCHED_RR, &low) < 0) {
+		print_message("skipped: no real-time priority is to be had here: %s\n", strerror(errno));
+		skip();
+	}
+	assert_int_equal(sched_setscheduler(0, SCHED_OTHER, &none), 0);
+	s = server_start(AF_INET, ANSWER);
+	drill_start(&d, to(s, "100/s"));
+	assert_int_equal(policy_of("load-http"), SCHED_RR | SCHED_RESET_ON_FORK);
+	assert_int_equal(sched_getscheduler(0), SCHED_OTHER);
+	drill_stop(&d);
+}
+
 static void refuses_to_start(void **state)
 {
 	static const struct {
@@ -1039,6 +1078,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(never_to_itself),
 		cmocka_unit_test(slow_schedule),
 		cmocka_unit_test(in_its_namespace),
+		cmocka_unit_test(in_real_time),
 		cmocka_unit_test(refuses_to_start),
 		cmocka_unit_test(nginx),
 	};
