@@ -534,11 +534,12 @@ int main(int argc, char *argv[])
 		else if (streq(argv[i], "--turn") && i + 1 < argc)
 			length = atoi(argv[++i]) * NSEC_PER_MSEC;
 		else if (streq(argv[i], "--pairs") && i + 1 < argc)
-			pairs = MAX(1, MIN(atoi(argv[++i]), PAIRS_MAX));
+			pairs = atoi(argv[++i]);
 		else if (streq(argv[i], "--only") && i + 1 < argc)
 			only(argv[++i]);
 	}
 	rounds = MAX(1, MIN(rounds, ROUNDS_MAX));
+	pairs = MAX(1, MIN(pairs, PAIRS_MAX));
 	length = MAX(length, 100 * NSEC_PER_MSEC);
 	signal(SIGPIPE, SIG_IGN);
 	prepare();
