@@ -37,6 +37,7 @@
  *
  * Honesty about ourselves. For each request that found a free connection, the time from due to sending is the schedule lag:
  * it is our own lateness, it is part of the latency, and it is in the summary. LAG_TOLERABLE is where the summary says so in words.
+ * There is little of it, because the thread runs in real time (load/realtime.h).
  */
 #include <arpa/inet.h>
 #include <netinet/in.h>
