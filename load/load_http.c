@@ -125,6 +125,7 @@ struct load {
 	uint32_t n_held;
 
 	struct buckets buckets;
+	struct realtime realtime;
 
 	uint32_t port_lo, port_hi, port_next;
 	uint8_t reserved[65536 / 8];
@@ -639,6 +640,7 @@ static void drive(struct load *l)
 		more = start_due(l, now);
 		now = now_ns();
 		buckets_write_until(&l->buckets, complete_until(l, now));
+		realtime_look(&l->realtime, now);
 		if (stopping && l->next >= l->last && list_empty(&l->under_way)) {
 			l->ended_at = now;
 			return;
@@ -731,7 +733,7 @@ static void *thread_main(void *arg)
 		r = prepare(l, &err);
 	if (r == 0) {
 		pthread_setname_np(pthread_self(), "load-http");
-		load_realtime();
+		realtime_begin(&l->realtime);
 		/* the first bucket shall be a whole one */
 		l->start = (now_ns() / TIMELINE_BUCKET + 1) * TIMELINE_BUCKET;
 		l->last = UINT64_MAX;

@@ -70,6 +70,7 @@ struct ledger {
 	uv_timer_t timer;
 	struct redis_primary *primary;
 	struct buckets buckets;
+	struct realtime realtime;
 	nsec_t start;
 	nsec_t read_deadline; /* -1: not yet; 0: it has been read */
 	uint64_t last; /* number of the first write that is not wanted any more */
@@ -432,6 +433,7 @@ static void look_around(struct ledger *l)
 			end_write(l, l->oldest + 1, OUTCOME_OTHER, "the drill was halted");
 	complete = complete_until(l, now);
 	buckets_write_until(&l->buckets, complete);
+	realtime_look(&l->realtime, now);
 	tell_until(l, l->oldest == l->n && l->n == l->last ? NSEC_INFINITY : complete);
 	if (l->n == l->last && l->oldest == l->n && atomic_load(&l->stop)) {
 		if (l->read_deadline < 0)
@@ -495,7 +497,7 @@ static void *thread_main(void *arg)
 	if (r == 0)
 		r = prepare(l, &err);
 	pthread_setname_np(pthread_self(), "load-ledger");
-	load_realtime();
+	realtime_begin(&l->realtime);
 	pthread_mutex_lock(&l->lock);
 	l->start_result = r;
 	l->start_err = err;

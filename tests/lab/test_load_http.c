@@ -32,6 +32,7 @@
 #include "engine/clock.h"
 #include "engine/source.h"
 #include "engine/str.h"
+#include "load/realtime.h"
 
 #define MS NSEC_PER_MSEC
 
@@ -949,6 +950,43 @@ static void in_real_time(void **state)
 	drill_stop(&d);
 }
 
+/* What policy a thread has that never waits, and that has waited again since */
+static void *works_without_a_pause(void *arg)
+{
+	int *policy = arg;
+	struct realtime r = {0};
+	nsec_t until;
+
+	realtime_begin(&r);
+	policy[0] = sched_getscheduler(0);
+	for (until = now_ns() + 30 * REALTIME_LOOK; now_ns() < until && r.on;)
+		realtime_look(&r, now_ns());
+	policy[1] = sched_getscheduler(0);
+	for (until = now_ns() + 5 * REALTIME_BACK; now_ns() < until && !r.on; poll(NULL, 0, 10))
+		realtime_look(&r, now_ns());
+	policy[2] = sched_getscheduler(0);
+	return NULL;
+}
+
+static void steps_back_when_it_is_busy(void **state)
+{
+	const struct sched_param low = {.sched_priority = 1}, none = {0};
+	pthread_t thread;
+	int policy[3];
+
+	(void)state;
+	if (sched_setscheduler(0, SCHED_RR, &low) < 0) {
+		print_message("skipped: no real-time priority is to be had here: %s\n", strerror(errno));
+		skip();
+	}
+	assert_int_equal(sched_setscheduler(0, SCHED_OTHER, &none), 0);
+	assert_int_equal(pthread_create(&thread, NULL, works_without_a_pause, policy), 0);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_int_equal(policy[0], SCHED_RR | SCHED_RESET_ON_FORK);
+	assert_int_equal(policy[1], SCHED_OTHER | SCHED_RESET_ON_FORK);
+	assert_int_equal(policy[2], SCHED_RR | SCHED_RESET_ON_FORK);
+}
+
 static void refuses_to_start(void **state)
 {
 	static const struct {
@@ -1079,6 +1117,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(slow_schedule),
 		cmocka_unit_test(in_its_namespace),
 		cmocka_unit_test(in_real_time),
+		cmocka_unit_test(steps_back_when_it_is_busy),
 		cmocka_unit_test(refuses_to_start),
 		cmocka_unit_test(nginx),
 	};
