@@ -207,10 +207,16 @@ static char *node_qdiscs(void)
 	return node_says("tc qdisc show dev eth0; tc class show dev eth0");
 }
 
+/* What it was before the fault, as a machine would have told it that had other things to do just then */
+static void busy_before(struct fault *f, const char *what)
+{
+	json_object_set_new(json_object_get(f->prior, "echo"), what, json_integer(50 * NSEC_PER_MSEC));
+}
+
 static void delay(void **state _unused_)
 {
 	_cleanup_fault_ struct fault f = {0};
-	_cleanup_json_ json_t *e = NULL;
+	_cleanup_json_ json_t *e = NULL, *again = NULL, *never = NULL;
 	double rtt0, rtt1, rtt2;
 
 	NEED_NETEM();
@@ -225,6 +231,13 @@ static void delay(void **state _unused_)
 	assert_true(rtt1 - rtt0 > 55);
 	e = must_measure(&f);
 	assert_true(json_is_true(json_object_get(e, "proved")));
+	busy_before(&f, "rtt_median_ns");
+	busy_before(&f, "rtt_p90_ns");
+	again = must_measure(&f);
+	assert_true(json_is_true(json_object_get(again, "proved")));
+	busy_before(&f, "rtt_min_ns"); /* then nothing was added to any */
+	never = must_measure(&f);
+	assert_true(json_is_false(json_object_get(never, "proved")));
 	must_undo(&f);
 	assert_site_equals(&site, before);
 	rtt2 = rtt_ms();
