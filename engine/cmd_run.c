@@ -235,7 +235,7 @@ static int run_here(struct guard_opts *o, struct live *live, struct err *err)
 	/* the pipe has ended: guard and engine are both gone */
 	while (waitpid(guard, &r, 0) < 0 && errno == EINTR)
 		;
-	/* a guard that refused has changed nothing, and what there is belongs to another run */
+	/* a guard that refused has left nothing; there may be no journal that could be asked, for the same reason that it refused */
 	if (!WIFEXITED(r) || WEXITSTATUS(r) != EXIT_REFUSED)
 		take_over(o, live);
 	return 0;

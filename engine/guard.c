@@ -703,7 +703,8 @@ int guard_run(const struct guard_opts *o, struct err *err)
 	}
 	session_end(&g.script);
 	guard_close(&g);
-	if (r < 0)
-		return EXIT_REFUSED;
-	return clean ? EXIT_PASS : EXIT_RESIDUE;
+	/* whoever is told of a refusal need not look for what is left to undo */
+	if (!clean)
+		return EXIT_RESIDUE;
+	return r < 0 ? EXIT_REFUSED : EXIT_PASS;
 }

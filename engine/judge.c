@@ -499,7 +499,7 @@ static void decide(const struct judgement *j, struct verdict *v)
 
 	if (j->refused) {
 		say(v, "refused", EXIT_REFUSED, "%s", text(j->refused, "text"));
-		if (json_is_string(json_object_get(j->refused, "hint")))
+		if (*text(j->refused, "hint"))
 			strbuf_addf(&v->reason, "; %s", text(j->refused, "hint"));
 	} else if (decide_error(j, v) || decide_halted(j, v) || decide_inconclusive(j, v)) {
 		/* said */
