@@ -13,9 +13,9 @@
  *   - no packet passed before the echoes: false; fewer than ten, which an idle interface sends by itself: no data;
  *   - delay: the median round trip of the echoes, less the median before the fault, must lie between asked less tolerance and
  *     twice asked plus tolerance: more than asked is queueing on top, less is a fault that is not there. Tolerance: 10 % of the
- *     delay, half the jitter, 2 ms, and the spread (p90 - median) of the round trips before. Where the medians do not say so and there is
- *     no jitter, the fastest of each may, within 10 % and 2 ms: a delay that is always the same slows each echo, and what a
- *     busy machine does to some of them before or after does not. No neighbour that answers: no data;
+ *     delay, half the jitter, 2 ms, and the spread (p90 - median) of the round trips before. Where that is too
+ *     little and there is no jitter, the fastest of each may say that it is enough, within 10 % and 2 ms: a delay that is always the same
+ *     slows each echo, and what a busy machine did to some of them before does not. No neighbour that answers: no data;
  *   - confined: a neighbour that was not meant must not have become slower by more than that tolerance. No such neighbour that answers,
  *     or another fault of muster's on the way to it: that is said, and decides nothing;
  *   - loss: the 99 % Wilson interval of dropped / (passed + dropped), widened by a tenth of what was asked, must hold what was
@@ -600,17 +600,12 @@ static nsec_t tolerance_of(const struct netem_spec *s, const json_t *before)
 	return tolerance_itself(s) + spread;
 }
 
-static bool as_asked(const struct netem_spec *s, nsec_t added, nsec_t tolerance)
-{
-	return added >= s->delay - tolerance && added <= 2 * s->delay + tolerance;
-}
-
 static enum bite judge_delay(const struct netem_spec *s, const json_t *before, const struct echo_result *e, json_t *measured,
 	struct strbuf *text)
 {
 	nsec_t median0 = json_integer_value(json_object_get(before, "rtt_median_ns"));
 	char b0[UNITS_FMT_MAX], b1[UNITS_FMT_MAX], b2[UNITS_FMT_MAX];
-	nsec_t added, tolerance = tolerance_of(s, before), fastest0 = json_integer_value(json_object_get(before, "rtt_min_ns"));
+	nsec_t added, tolerance = tolerance_of(s, before);
 
 	if (!e || !e->received) {
 		strbuf_puts(text, e ? "; no echo came back: the delay was not measured" :
@@ -623,14 +618,16 @@ static enum bite judge_delay(const struct netem_spec *s, const json_t *before, c
 		before ? units_fmt_duration(b0, sizeof(b0), median0) : "unknown",
 		units_fmt_duration(b1, sizeof(b1), e->rtt_median), units_fmt_duration(b2, sizeof(b2), added),
 		units_fmt_duration((char[UNITS_FMT_MAX]){0}, UNITS_FMT_MAX, s->delay));
-	if (!as_asked(s, added, tolerance) && before && !s->jitter) {
+	if (added < s->delay - tolerance && before && !s->jitter) {
+		nsec_t fastest0 = json_integer_value(json_object_get(before, "rtt_min_ns"));
+
 		added = e->rtt_min - fastest0;
 		tolerance = tolerance_itself(s);
 		json_object_set_new(measured, "fastest_delay_ns", json_integer(added));
 		strbuf_addf(text, ", the fastest %s -> %s", units_fmt_duration(b0, sizeof(b0), fastest0),
 			units_fmt_duration(b1, sizeof(b1), e->rtt_min));
 	}
-	if (!as_asked(s, added, tolerance))
+	if (added < s->delay - tolerance || added > 2 * s->delay + tolerance)
 		return BITE_NO;
 	/* a delay that the tolerance swallows cannot be told from none */
 	return s->delay > tolerance ? BITE_YES : BITE_UNKNOWN;
