@@ -17,17 +17,18 @@ static nsec_t cpu_time(void)
 }
 
 /* Of a thread, not of the process: 0 is the caller alone. The flag stays: to take it back is a privilege of its own. */
-static bool set(bool on)
+static bool set(const struct realtime *r, bool on)
 {
 	const struct sched_param param = {.sched_priority = on ? 1 : 0};
 
-	return sched_setscheduler(0, (on ? SCHED_RR : SCHED_OTHER) | SCHED_RESET_ON_FORK, &param) == 0;
+	return sched_setscheduler(0, (on ? SCHED_RR : r->before) | SCHED_RESET_ON_FORK, &param) == 0;
 }
 
 void realtime_begin(struct realtime *r)
 {
 	(void)prctl(PR_SET_TIMERSLACK, 1);
-	r->may = r->on = set(true);
+	r->before = sched_getscheduler(0) & ~SCHED_RESET_ON_FORK;
+	r->may = r->on = (r->before == SCHED_OTHER || r->before == SCHED_BATCH || r->before == SCHED_IDLE) && set(r, true);
 	r->looked = now_ns();
 	r->cpu = cpu_time();
 }
@@ -45,9 +46,9 @@ void realtime_look(struct realtime *r, nsec_t now)
 	r->cpu = cpu;
 	if (share > (r->on ? BUSY : CALM)) {
 		if (r->on)
-			r->on = !set(false);
+			r->on = !set(r, false);
 		r->busy_at = now;
 	} else if (!r->on && now - r->busy_at >= REALTIME_BACK) {
-		r->on = set(true);
+		r->on = set(r, true);
 	}
 }

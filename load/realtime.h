@@ -5,9 +5,9 @@
  * An open load whose own sender is kept waiting by what it measures tells of its own lateness; in an emulated machine that was most of
  * the latency there was.
  *
- *	SCHED_OTHER ──realtime_begin──> SCHED_RR ──more than BUSY of REALTIME_LOOK on the processor──> SCHED_OTHER
- *	                                   ^                                                                │
- *	                                   └────── no more than CALM in any of them for REALTIME_BACK ──────┘
+ *	as it was ──realtime_begin──> SCHED_RR ──more than BUSY of REALTIME_LOOK on the processor──> as it was
+ *	                                 ^                                                               │
+ *	                                 └────── no more than CALM in any of them for REALTIME_BACK ─────┘
  *
  * It is for a thread that waits most of the time. One that does not is late by its own doing, and would only keep from their work
  * those whose answers it waits for: before Linux 6.4 that includes all of the network, once ksoftirqd has been asked for
@@ -26,13 +26,14 @@
 
 struct realtime {
 	bool may, on;
+	int before; /* the policy that it steps back to */
 	nsec_t looked, cpu; /* when, and how much of a processor the thread had had then */
 	nsec_t busy_at;
 };
 
 /*
  * For the calling thread. Also makes its timers good to a nanosecond instead of 50 us (PR_SET_TIMERSLACK). Without the privilege for
- * real time (CAP_SYS_NICE, RLIMIT_RTPRIO) it is as any other thread.
+ * real time (CAP_SYS_NICE, RLIMIT_RTPRIO) it is as any other thread, and one that is in real time already is left there.
  */
 void realtime_begin(struct realtime *r);
 

@@ -930,19 +930,25 @@ static int policy_of(const char *name)
 	return policy;
 }
 
-/* Its clock goes before what it measures, and leaves those alone that it starts from. */
-static void in_real_time(void **state)
+static void need_real_time(void)
 {
 	const struct sched_param low = {.sched_priority = 1}, none = {0};
-	_cleanup_server_ struct server *s = NULL;
-	_cleanup_drill_ struct drill d = {0};
 
-	(void)state;
 	if (sched_setscheduler(0, SCHED_RR, &low) < 0) {
 		print_message("skipped: no real-time priority is to be had here: %s\n", strerror(errno));
 		skip();
 	}
 	assert_int_equal(sched_setscheduler(0, SCHED_OTHER, &none), 0);
+}
+
+/* Its clock goes before what it measures, and leaves those alone that it starts from. */
+static void in_real_time(void **state)
+{
+	_cleanup_server_ struct server *s = NULL;
+	_cleanup_drill_ struct drill d = {0};
+
+	(void)state;
+	need_real_time();
 	s = server_start(AF_INET, ANSWER);
 	drill_start(&d, to(s, "100/s"));
 	assert_int_equal(policy_of("load-http"), SCHED_RR | SCHED_RESET_ON_FORK);
@@ -950,41 +956,67 @@ static void in_real_time(void **state)
 	drill_stop(&d);
 }
 
-/* What policy a thread has that never waits, and that has waited again since */
+struct career {
+	int from, begun, busy, calm; /* policies */
+};
+
+/* Of a thread that never waits, and then does */
 static void *works_without_a_pause(void *arg)
 {
-	int *policy = arg;
+	struct career *c = arg;
+	const struct sched_param param = {.sched_priority = c->from == SCHED_FIFO};
 	struct realtime r = {0};
 	nsec_t until;
 
+	if (sched_setscheduler(0, c->from, &param) < 0)
+		return NULL;
 	realtime_begin(&r);
-	policy[0] = sched_getscheduler(0);
+	c->begun = sched_getscheduler(0);
 	for (until = now_ns() + 30 * REALTIME_LOOK; now_ns() < until && r.on;)
 		realtime_look(&r, now_ns());
-	policy[1] = sched_getscheduler(0);
-	for (until = now_ns() + 5 * REALTIME_BACK; now_ns() < until && !r.on; poll(NULL, 0, 10))
+	c->busy = sched_getscheduler(0);
+	for (until = now_ns() + 5 * REALTIME_BACK; now_ns() < until && r.may && !r.on; poll(NULL, 0, 10))
 		realtime_look(&r, now_ns());
-	policy[2] = sched_getscheduler(0);
+	c->calm = sched_getscheduler(0);
 	return NULL;
+}
+
+static void plays(struct career *c)
+{
+	pthread_t thread;
+
+	c->begun = c->busy = c->calm = -1;
+	assert_int_equal(pthread_create(&thread, NULL, works_without_a_pause, c), 0);
+	assert_int_equal(pthread_join(thread, NULL), 0);
 }
 
 static void steps_back_when_it_is_busy(void **state)
 {
-	const struct sched_param low = {.sched_priority = 1}, none = {0};
-	pthread_t thread;
-	int policy[3];
+	static const int from[] = {SCHED_OTHER, SCHED_BATCH};
 
 	(void)state;
-	if (sched_setscheduler(0, SCHED_RR, &low) < 0) {
-		print_message("skipped: no real-time priority is to be had here: %s\n", strerror(errno));
-		skip();
+	need_real_time();
+	for (size_t i = 0; i < ARRAY_SIZE(from); i++) {
+		struct career c = {.from = from[i]};
+
+		plays(&c);
+		assert_int_equal(c.begun, SCHED_RR | SCHED_RESET_ON_FORK);
+		assert_int_equal(c.busy, from[i] | SCHED_RESET_ON_FORK);
+		assert_int_equal(c.calm, SCHED_RR | SCHED_RESET_ON_FORK);
 	}
-	assert_int_equal(sched_setscheduler(0, SCHED_OTHER, &none), 0);
-	assert_int_equal(pthread_create(&thread, NULL, works_without_a_pause, policy), 0);
-	assert_int_equal(pthread_join(thread, NULL), 0);
-	assert_int_equal(policy[0], SCHED_RR | SCHED_RESET_ON_FORK);
-	assert_int_equal(policy[1], SCHED_OTHER | SCHED_RESET_ON_FORK);
-	assert_int_equal(policy[2], SCHED_RR | SCHED_RESET_ON_FORK);
+}
+
+/* Whoever started it so has his reasons */
+static void leaves_real_time_alone(void **state)
+{
+	struct career c = {.from = SCHED_FIFO};
+
+	(void)state;
+	need_real_time();
+	plays(&c);
+	assert_int_equal(c.begun, SCHED_FIFO);
+	assert_int_equal(c.busy, SCHED_FIFO);
+	assert_int_equal(c.calm, SCHED_FIFO);
 }
 
 static void refuses_to_start(void **state)
@@ -1118,6 +1150,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(in_its_namespace),
 		cmocka_unit_test(in_real_time),
 		cmocka_unit_test(steps_back_when_it_is_busy),
+		cmocka_unit_test(leaves_real_time_alone),
 		cmocka_unit_test(refuses_to_start),
 		cmocka_unit_test(nginx),
 	};
