@@ -16,8 +16,8 @@
  * quartiles, so that the noise can be seen.
  *
  * What the aggregates cost is less than the noise from one second to the next. So it is judged by another measure: our programs
- * stay loaded, and are attached and taken off again every 100 ms, PAIRS times, and each pair is compared in itself ("alternating"). Its peer is a program
- * that does nothing: what no program at this trace point can be below.
+ * stay loaded, and are attached and taken off again every 100 ms, PAIRS times, and each pair is compared in itself ("alternating").
+ * Its peer is a program that does nothing: what no program at this trace point can be below.
  *
  * Needs root; everything happens in a network namespace of its own.
  *
